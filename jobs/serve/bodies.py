@@ -23,6 +23,9 @@ from jobs.serve.errors import TooLarge, TooSlow
 from jobs.serve.room import Take
 from pipeline.errors import UsageError
 
+ID = "^[0-9a-f]{32}$"
+"""The pattern of ids: of files, contents and clips."""
+
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 

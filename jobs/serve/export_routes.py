@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ from pydantic import FailFast, Field
 from starlette.responses import Response
 
 from jobs.serve import limits
-from jobs.serve.bodies import Sent, describe_body, loads, read_body
+from jobs.serve.bodies import ID, Sent, describe_body, loads, read_body
 from jobs.serve.closing import Closing
 from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Exact, OneText, Threshold, Where, check, require_sounds
 from jobs.serve.service import Service
@@ -20,7 +21,7 @@ from jobs.serve.streams import SourceResponse
 from pipeline.errors import UsageError
 from pipeline.export import request as exports
 from pipeline.export.exporting import LEFT_OUT
-from pipeline.export.sources import Questions
+from pipeline.export.sources import Answer, Questions
 
 Format = Literal[
     "csv", "jsonl", "dcase", "audacity", "raven", "wav", "flac", "vectors", "clip-vectors", "frame-vectors"
@@ -56,11 +57,10 @@ AskedFormat = Annotated[
 Padding = Annotated[float, Query(ge=0, le=3_600, description="Of cut audio, before and after.")]
 
 
-Plain = str | int | float | bool | None
-
-
 class GivenHit(Sent):
-    """A hit as /api/similar, /api/query or /api/locate answers it; what the index knows of its file is not taken."""
+    """A hit as /api/similar, /api/query or /api/locate answers it. The ids tell what was found: a hit of another
+    content than its file has now is left out. All else about the file is looked up, also its metadata: the fields for
+    it are only here so that answers can be sent as they are."""
 
     uri: str = Field(min_length=1, max_length=limits.MAX_URI)
     start_s: float = Field(ge=0, le=limits.MAX_S, allow_inf_nan=False)
@@ -70,11 +70,11 @@ class GivenHit(Sent):
     score: float | None = Field(None, allow_inf_nan=False)
     probability: float | None = Field(None, allow_inf_nan=False)
     peak_s: float | None = Field(None, allow_inf_nan=False)
-    clip_id: str | None = Field(None, max_length=limits.MAX_NAME)
-    audio_id: str | None = Field(None, max_length=limits.MAX_NAME)
-    file_id: str | None = Field(None, max_length=limits.MAX_NAME, exclude=True)
-    duration_s: float | None = Field(None, exclude=True)
-    metadata: dict[str, Plain | list[Plain]] = Field(default_factory=dict)
+    clip_id: str | None = Field(None, pattern=ID)
+    audio_id: str | None = Field(None, pattern=ID)
+    file_id: Any = Field(None, exclude=True)
+    duration_s: Any = Field(None, exclude=True)
+    metadata: Any = Field(None, exclude=True)
 
 
 class GivenHits(Sent):
@@ -88,14 +88,15 @@ def make_export_router(service: Service) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/api", responses=ERRORS)
 
-    async def send(request: Request, at: int | None, ask: Callable[[State], exports.Request]) -> Response:
-        """The file of an export that ``ask`` asks for."""
+    async def send(
+        request: Request, at: int | None, ask: Callable[[State], tuple[exports.Request, Answer]]
+    ) -> Response:
+        """The file of an export that ``ask`` asks for, with the labels that it finds."""
 
         def begin(state: State) -> tuple[dict[str, str], Pieces]:
             """The headers and the pieces, of which the first ones are read: what is wrong from the beginning is an
             error, and no broken file."""
-            asked = ask(state)
-            answer = exports.find_labels(state.index, asked)
+            asked, answer = ask(state)
             stream = exports.to_stream(state.index, asked, answer.labels)
             pieces = Pieces(stream.pieces)
             pieces.read_ahead()
@@ -138,7 +139,7 @@ def make_export_router(service: Service) -> APIRouter:
         )
         if asked.is_of_all:
             raise UsageError("nothing to export: give query, locate or marks")
-        return await send(request, at, lambda state: asked)
+        return await send(request, at, lambda state: (asked, exports.find_labels(state.index, asked)))
 
     @router.post(
         "/export",
@@ -147,17 +148,20 @@ def make_export_router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": describe_body(GivenHits)},
     )
     async def export_given(request: Request, format: AskedFormat, padding_s: Padding = 0.0, at: At = None) -> Response:
-        """Hits that are sent, such as those of /api/similar, as a file for other programs. Their files are those of
-        the index."""
+        """Hits that are sent, such as those of /api/similar, as a file for other programs. Their files and metadata are
+        those of the index."""
         with service.bodies.hold() as take:
             body = await read_body(request, take, limits.MAX_HITS_BYTES)
 
-            def ask(state: State) -> exports.Request:
+            def ask(state: State) -> tuple[exports.Request, Answer]:
                 given = check(GivenHits, loads(body))
-                require_sounds(state, {hit.uri for hit in given.hits})
+                files = require_sounds(state, {hit.uri for hit in given.hits})
                 form = choose_form(format, of_clips=all(hit.clip_id for hit in given.hits))
                 lines = "\n".join(json.dumps(hit.model_dump()) for hit in given.hits)
-                return exports.Request(form, hits=lines.encode(), label=given.label, padding_s=padding_s)
+                asked = exports.Request(form, hits=lines.encode(), label=given.label, padding_s=padding_s)
+                metadata = {uri: {name: row[name] for name in state.index.metadata.names} for uri, row in files.items()}
+                labels = exports.find_labels(state.index, asked).labels
+                return asked, Answer([replace(label, metadata=metadata[label.uri]) for label in labels])
 
             return await send(request, at, ask)
 

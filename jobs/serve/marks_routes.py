@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConstraints
 
 from jobs.serve import answers, limits
-from jobs.serve.bodies import Sent, describe_body, loads, read_body
+from jobs.serve.bodies import ID, Sent, describe_body, loads, read_body
 from jobs.serve.search_routes import ERRORS, At, check, require_files
 from jobs.serve.service import Service
 from jobs.serve.states import State
@@ -37,7 +37,7 @@ class NewMark(Sent):
         description="A file of the index, or with `audio_id` one that has a mark, or none.",
     )
     audio_id: str | None = Field(
-        None, pattern="^[0-9a-f]{32}$", description="The content that was heard; by default the file's in the index."
+        None, pattern=ID, description="The content that was heard; by default the file's in the index."
     )
     start_s: float = Field(0.0, ge=0, allow_inf_nan=False)
     end_s: float | None = Field(None, gt=0, allow_inf_nan=False, description="By default the end of the file.")

@@ -131,6 +131,19 @@ def test_hits_that_are_sent_are_cut_and_have_the_vectors_of_their_clips(client: 
     assert set(table["clip_id"].to_pylist()) >= {hit["clip_id"] for hit in hits}
 
 
+def test_metadata_of_hits_that_are_sent_is_that_of_the_index(client: TestClient, config: Config) -> None:
+    """Names without number, each of which would be a column for all hits, are none of its."""
+    hits = find_similar(client, config)
+    expected = send(client, "csv", {"hits": hits}).content
+    assert "yard" in {row["place"] for row in pc.read_csv(io.BytesIO(expected)).to_pylist()}
+    for changes in ({"metadata": {"place": "elsewhere"}}, {"file_id": "x", "duration_s": "long"}):
+        assert send(client, "csv", {"hits": [hit | changes for hit in hits]}).content == expected
+    many = [hit | {"metadata": {f"{number} {name}": 1 for name in range(1_000)}} for number, hit in enumerate(hits)]
+    assert send(client, "csv", {"hits": many}).content == expected
+    lines = send(client, "jsonl", {"hits": many}).text.splitlines()
+    assert [json.loads(line)["metadata"]["place"] for line in lines] == [hit["metadata"]["place"] for hit in hits]
+
+
 def test_hits_of_another_content_are_left_out(client: TestClient, config: Config) -> None:
     hits = find_similar(client, config)
     answer = send(client, "raven", {"hits": [{**hits[0], "audio_id": "0" * 32}, *hits[1:]], "label": "like a bell"})
@@ -153,7 +166,8 @@ def test_only_indexed_files_may_be_named(name: str, form: str, client: TestClien
         ({"start_s": 2.0, "end_s": 1.0}, "hits: line 1: from 2.0 s to 1.0 s is no span"),
         ({"end_s": None}, "hits.0.end_s: "),
         ({"unknown": 1}, "hits.0.unknown: "),
-        ({"metadata": {"place": {"a": {}}}}, "hits.0.metadata.place"),
+        ({"clip_id": "x" * 32}, "hits.0.clip_id: "),
+        ({"audio_id": "0" * 33}, "hits.0.audio_id: "),
     ],
 )
 def test_wrong_hit_is_one_line(changes: dict[str, Any], said: str, client: TestClient, config: Config) -> None:
@@ -163,13 +177,13 @@ def test_wrong_hit_is_one_line(changes: dict[str, Any], said: str, client: TestC
 
 
 def test_halves_of_characters_are_refused(client: TestClient, config: Config) -> None:
-    hit = {**find_similar(client, config)[0], "metadata": {"place": "\ud800"}}
+    hit = {**find_similar(client, config)[0], "text": "\ud800"}
     answer = client.post(
         "/api/export?format=csv",
         content=json.dumps({"hits": [hit]}),
         headers={"Content-Type": "application/json"},
     )
-    assert (answer.status_code, answer.json()["error"][:35]) == (422, "hits: line 1: has half of a charact")
+    assert (answer.status_code, answer.json()["error"][:13]) == (422, "hits.0.text: ")
 
 
 def test_too_many_bytes_of_hits_are_refused(
