@@ -42,6 +42,10 @@ def frames_to_seconds(n_frames: int) -> float:
     return n_frames * HOP_SAMPLES / SAMPLE_RATE_HZ
 
 
+LONGEST_S = frames_to_seconds(2**31 - 1)
+"""Later times have no frame: frames are numbered with 32 bits."""
+
+
 def samples_to_seconds(n_samples: int) -> float:
     """Duration of ``n_samples`` at 48 kHz, in seconds."""
     return n_samples / SAMPLE_RATE_HZ

@@ -22,6 +22,7 @@ from pipeline.errors import UsageError
 from pipeline.export import request as exports
 from pipeline.export.exporting import LEFT_OUT
 from pipeline.export.sources import Answer, Questions
+from pipeline.grid import LONGEST_S
 
 Format = Literal[
     "csv", "jsonl", "dcase", "audacity", "raven", "wav", "flac", "vectors", "clip-vectors", "frame-vectors"
@@ -63,8 +64,8 @@ class GivenHit(Sent):
     it are only here so that answers can be sent as they are."""
 
     uri: str = Field(min_length=1, max_length=limits.MAX_URI)
-    start_s: float = Field(ge=0, le=limits.MAX_S, allow_inf_nan=False)
-    end_s: float = Field(gt=0, le=limits.MAX_S, allow_inf_nan=False)
+    start_s: float = Field(ge=0, lt=LONGEST_S, allow_inf_nan=False)
+    end_s: float = Field(gt=0, lt=LONGEST_S, allow_inf_nan=False)
     text: str = Field("", max_length=limits.MAX_TEXT)
     rank: int | None = Field(None, ge=1, le=limits.MAX_EXPORTED_K)
     score: float | None = Field(None, allow_inf_nan=False)

@@ -9,6 +9,7 @@ from pipeline.export.cells import read_cell
 from pipeline.export.labels import FIELDS, Label
 from pipeline.export.texts import METADATA
 from pipeline.formulas import unguard
+from pipeline.grid import LONGEST_S
 from pipeline.text_rows import decode, is_json, read_csv, read_json
 
 NUMBERS = ("start_s", "end_s", "score", "probability", "peak_s", "low_hz", "high_hz")
@@ -72,6 +73,10 @@ def _to_label(where: str, row: Mapping[str, Any]) -> Label:
     label = Label(**known, metadata=others | row["metadata"])
     if not 0.0 <= label.start_s < label.end_s:
         raise UsageError(f"{where}: from {label.start_s} s to {label.end_s} s is no span of time")
+    if label.end_s >= LONGEST_S:
+        raise UsageError(
+            f"{where}: `end_s` is {label.end_s}, which is longer than any file: give seconds below {LONGEST_S:.2f}"
+        )
     return label
 
 

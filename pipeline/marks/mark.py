@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pipeline.errors import UsageError, suggest
-from pipeline.grid import frames_to_seconds
+from pipeline.grid import LONGEST_S
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,9 +18,6 @@ R = TypeVar("R")
 VERDICTS = ("right", "wrong", "unsure")
 TAKEN_BACK = "none"
 """The verdict of a row that takes a mark back."""
-
-LONGEST_S = frames_to_seconds(2**31 - 1)
-"""Later times have no frame."""
 
 _AUDIO_ID = re.compile("[0-9a-f]{32}")
 

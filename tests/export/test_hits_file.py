@@ -64,6 +64,7 @@ def test_no_hits_are_no_labels(data: bytes) -> None:
         (b'uri,start_s,end_s,text\n/a,1,2,"two\nlines"\n\n/b,one,2,x\n', "line 5: `start_s` is 'one', no number"),
         (b'uri,start_s,end_s,text\n/a,one,2,"two\nlines"\n', "line 2: `start_s` is 'one', no number"),
         (b"uri,start_s,end_s\n/a,2,1\n", r"line 2: from 2\.0 s to 1\.0 s is no span"),
+        (b"uri,start_s,end_s\n/a,1,85899345.9\n", r"line 2: `end_s` is 85899345\.9, which is longer than any file"),
         (b"uri,start_s,end_s\n/a,nan,1\n", "line 2: `start_s` is 'nan', no number"),
         (b"uri,start_s,end_s\n/a,,1\n", "line 2: has no `start_s`"),
         (b"uri,start_s,end_s\n/a,1\n", "line 2: has 2 cells, and the header 3"),

@@ -165,6 +165,7 @@ def test_only_indexed_files_may_be_named(name: str, form: str, client: TestClien
     [
         ({"start_s": 2.0, "end_s": 1.0}, "hits: line 1: from 2.0 s to 1.0 s is no span"),
         ({"end_s": None}, "hits.0.end_s: "),
+        ({"end_s": 85_899_345.9}, "hits.0.end_s: Input should be less than 85899345.88"),
         ({"unknown": 1}, "hits.0.unknown: "),
         ({"clip_id": "x" * 32}, "hits.0.clip_id: "),
         ({"audio_id": "0" * 33}, "hits.0.audio_id: "),
@@ -174,6 +175,14 @@ def test_wrong_hit_is_one_line(changes: dict[str, Any], said: str, client: TestC
     answer = send(client, "csv", {"hits": [{**find_similar(client, config)[0], **changes}]})
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"].startswith(said)
+
+
+@pytest.mark.parametrize("form", ["csv", "flac", "frame-vectors", "clip-vectors"])
+def test_the_latest_time_that_has_a_frame_is_exported(form: str, client: TestClient, config: Config) -> None:
+    hit = {**find_similar(client, config)[0], "end_s": 85_899_345.8}
+    answer = send(client, form, {"hits": [hit]})
+    assert answer.status_code == 200, answer.text
+    assert len(answer.content) > 100
 
 
 def test_halves_of_characters_are_refused(client: TestClient, config: Config) -> None:
