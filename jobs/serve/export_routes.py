@@ -151,7 +151,7 @@ def make_export_router(service: Service) -> APIRouter:
     async def export_given(request: Request, format: AskedFormat, padding_s: Padding = 0.0, at: At = None) -> Response:
         """Hits that are sent, such as those of /api/similar, as a file for other programs. Their files and metadata are
         those of the index."""
-        with service.bodies.hold() as take:
+        with service.hits.hold() as take:
             body = await read_body(request, take, limits.MAX_HITS_BYTES)
 
             def ask(state: State) -> tuple[exports.Request, Answer]:

@@ -54,7 +54,8 @@ MAX_MARKS_BYTES = MAX_HITS_BYTES = 8_000_000
 """Of a JSON body with marks, or with hits to be exported: 800 bytes for each of as many as may be."""
 
 MAX_BODIES_BYTES = 100_000_000
-"""Of all JSON bodies that are in memory at the same time."""
+"""Of all JSON bodies that are in memory at the same time; and of those with hits, which have a room of their own: they
+wait as long as exports do, and must not keep anyone from marking meanwhile."""
 
 MAX_FIELD_BYTES, MAX_PARTS, MAX_HEAD_BYTES = 100_000, 20, 8_192
 """Of a form: bytes of its fields, its parts, and bytes of the head of a part."""

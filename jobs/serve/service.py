@@ -36,6 +36,7 @@ class Service:
     sounds: Sounds = field(default_factory=lambda: Sounds(open_excerpt))
     uploads: Room = field(default_factory=lambda: Room("uploads", limits.MAX_UPLOADS_BYTES))
     bodies: Room = field(default_factory=lambda: Room("JSON bodies", limits.MAX_BODIES_BYTES))
+    hits: Room = field(default_factory=lambda: Room("exports of hits", limits.MAX_BODIES_BYTES))
     sounds_sent: Room = field(default_factory=lambda: Room("sounds that are sent", limits.MAX_SOUNDS))
     exports_sent: Room = field(default_factory=lambda: Room("exports that are sent", limits.MAX_EXPORTS))
 

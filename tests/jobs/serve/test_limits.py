@@ -1,6 +1,8 @@
 """What one request may ask holds for the API and for commands, and what all may take together is given back."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pipeline.errors import UsageError
 from tests.helpers import served
 from tests.helpers.served import uri
 from tests.helpers.sounds import encode, encode_damaged_mp3, noise
+from tests.helpers.waiting import wait_until
 
 SEARCH: dict[str, Any] = {"text": "a bell", "k": 3}
 LOCATE: dict[str, Any] = {**SEARCH, "threshold": 1e-6, "min_duration_s": 0.0, "merge_gap_s": 0.2}
@@ -133,6 +136,32 @@ def test_upload_without_room_is_refused_at_once(client: TestClient, service: Ser
         answer = client.post("/api/similar", files={"file": ("x.flac", b"no sound")})
     assert (answer.status_code, answer.headers["connection"]) == (503, "close")
     assert "too many uploads at once" in answer.json()["error"]
+
+
+def test_exports_of_hits_that_wait_leave_room_for_marks(
+    client: TestClient, service: Service, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads of exports are taken, as by exact scans."""
+    room = Room("exports of hits", 1_000)
+    monkeypatch.setattr(service, "hits", room)
+    monkeypatch.setattr(service, "bodies", Room("JSON bodies", 1_000))
+    sent = {"hits": [{"uri": uri(config, "b.flac"), "start_s": 0, "end_s": 1, "text": "x" * 400}]}
+    scanned = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        try:
+            for _ in range(2):
+                service.workers.long.submit(scanned.wait)
+            waiting = threads.submit(client.post, "/api/export?format=csv", json=sent)
+            wait_until(lambda: room.n_taken > 500)
+            refused = client.post("/api/export?format=csv", json=sent)
+            assert (refused.status_code, "too many exports of hits" in refused.text) == (503, True)
+            marks = {"marks": [{"uri": "/not/there.wav", "text": "x" * 800, "verdict": "right"}]}
+            assert client.post("/api/marks", json=marks).status_code == 404  # it was read
+            assert not waiting.done()
+        finally:
+            scanned.set()
+        assert waiting.result().status_code == 200
+    assert room.n_taken == 0
 
 
 def test_sounds_and_exports_that_are_sent_are_counted(
