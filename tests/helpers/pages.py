@@ -1,6 +1,7 @@
 """A corpus of sounds the bundled model knows, a real server of its index, and a browser without a window."""
 
 import csv
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -78,6 +79,14 @@ def index(config: Config, before: Callable[[int], None] = lambda number: None) -
 def serve(index: str) -> AbstractContextManager[Served]:
     """A server of an index, with its pictures in a folder beside it."""
     return serving(index, Path(index).parent / "of the server")
+
+
+def wait_here(page: "Page", holds: Callable[[], object]) -> None:
+    """Return once ``holds()`` is true, while requests of the page come to their routes; fail after two minutes."""
+    until = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < until
+        page.wait_for_timeout(20)
 
 
 def repeat_hits(page: "Page", n_hits: int = 1_000) -> None:

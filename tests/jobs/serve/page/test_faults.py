@@ -317,8 +317,7 @@ def test_values_that_come_late_are_not_offered_for_another_beginning(show: Open)
     held: list[Any] = []
     page.route("**/api/values?*prefix=A*", lambda route: held.append(route))
     page.fill("#filter-value", "A")
-    while not held:
-        page.wait_for_timeout(20)
+    pages.wait_here(page, lambda: held)
     page.fill("#filter-value", "Bo")
     page.wait_for_selector('#filter-values option[value="Bo O\'Neill"]', state="attached")
     with page.expect_response("**/api/values?*prefix=A*"):

@@ -53,19 +53,25 @@ class Held:
     """Requests of a page that make marks. They wait until they are let go."""
 
     def __init__(self, watched: pages.Watched) -> None:
-        self._page, self._routes = watched.page, list[Any]()
+        self._page, self._routes, self._n_passed = watched.page, list[Any](), 0
         self._page.route("**/api/marks?*", self._take)
+        pages.wait_here(self._page, self._ask)  # the browser lets requests pass for a moment yet
+
+    def _ask(self) -> bool:
+        """Whether what the page asks comes here."""
+        self._page.evaluate("fetch('/api/marks?limit=1').then((answer) => answer.json())")
+        return self._n_passed > 0
 
     def _take(self, route: Any) -> None:
         if route.request.method == "POST":
             self._routes.append(route)
         else:
+            self._n_passed += 1
             route.continue_()
 
     def let_go(self) -> str:
         """Let the first one go, once there is one; returns its verdict."""
-        while not self._routes:
-            self._page.wait_for_timeout(20)
+        pages.wait_here(self._page, lambda: self._routes)
         route = self._routes.pop(0)
         route.continue_()
         return str(route.request.post_data_json["marks"][0]["verdict"])

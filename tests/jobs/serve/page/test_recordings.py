@@ -189,8 +189,7 @@ def test_a_sound_that_was_paused_for_longer_than_the_server_waits_goes_on(
         page.keyboard.press(" ")
         page.wait_for_function("() => document.querySelector('#player').currentTime > 0.2")
         page.evaluate("document.querySelector('#player').pause()")
-        while service.sounds_sent.n_taken:  # until the server has given the connection up
-            page.wait_for_timeout(50)
+        pages.wait_here(page, lambda: not service.sounds_sent.n_taken)  # the server has given the connection up
         known_s = page.evaluate("document.querySelector('#player').buffered.end(0)")
         assert known_s < 500
         page.evaluate("document.querySelector('#player').playbackRate = 16")
