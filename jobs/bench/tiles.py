@@ -4,10 +4,10 @@
 
 ``tile``: a picture of 10 s, 800 x 256 pixels, from the middle of ten minutes in stereo at 44.1 kHz, from the file to
 the bytes of a WebP. ``overview``: the ten minutes as one picture. ``sound``: the first 64 kB of the WAV file that the
-server sends from a random moment of a long recording in mono at 48 kHz, another one each time, with the look at whether
-the file is as it was indexed; the first question to an mp3 counts its frames, and is measured by itself. ``samples``:
-all of the long recording as one picture of short parts. Figures are medians. The sounds are noise, which codecs find
-hard. The exit code is 1 where a limit is missed.
+server makes from a random moment of a long recording in mono at 48 kHz, another one each time, with the look at whether
+the file is as it was indexed. There is no HTTP, and all but the first question find the file opened; the first one to
+an mp3 counts its frames, and is measured by itself. ``samples``: all of the long recording as one picture of short
+parts. Figures are medians. The sounds are noise, which codecs find hard. The exit code is 1 where a limit is missed.
 """
 
 import io

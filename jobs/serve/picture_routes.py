@@ -67,7 +67,7 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
         ] = None,
         gain_db: Annotated[float, Query(ge=-120, le=120, allow_inf_nan=False)] = 0.0,
         sampled: Annotated[
-            bool, Query(description="Read short parts of the span, evenly spaced: half a day within seconds.")
+            bool, Query(description="Read short parts of the span, evenly spaced, instead of all of it.")
         ] = False,
         at: At = None,
     ) -> Response:
