@@ -4,10 +4,12 @@ Names of columns lose blanks and quotes around them: the header ``uri, start_s``
 """
 
 import codecs
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -165,6 +167,6 @@ def _explain_encoding(path: str, data: bytes, at: int) -> str:
 
 
 def _explain_mixed(path: str, data: bytes, column: str, before: str, here: str, row: str) -> str:
-    lines = [line for line in data.splitlines() if line.strip()]
-    value = json.loads(lines[int(row)]).get(column)
+    rows = (line for line in io.BytesIO(data) if line.strip())
+    value = json.loads(next(islice(rows, int(row), None))).get(column)
     return f"{path}: row {int(row) + 1}: column `{column}` is {value!r}, {here} where the rows before have {before}"

@@ -1,7 +1,8 @@
 """Bounds the memory of tables of text (CSV, JSON lines) before they are parsed.
 
 A column takes memory for each row, whether the row has a value or not. In CSV each value costs a byte of the file. In
-JSON lines it costs none: a row of many names, and many rows ``{}`` behind it, would fill memory.
+JSON lines it costs none: a row of many names, and many rows ``{}`` behind it, would fill memory. A line is a row here,
+and what Arrow's parser would take for a row otherwise is refused: it also reads rows that span lines, or share one.
 """
 
 import io
@@ -19,13 +20,45 @@ MOST_TEXT_TABLE_BYTES = 4 * 2**30
 MOST_ROW_BYTES = 64 * 2**20
 """The largest row of JSON."""
 
+MOST_ROW_VALUES = 1_000_000
+"""The most values of a row of JSON."""
+
 _DEEPEST = 500
 """Lists and objects of a row that lie in each other."""
 
-_BRACKETS = re.compile(rb"[\[\]{}]")
-_TEXTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_CHUNK_BYTES, _PIECE_BYTES = 16 * 2**20, 2**20
+"""So many are looked at in one go: other threads run in between; and what is found in a piece takes more memory."""
 
-_NULL_FIRST = re.compile(rb"(?:\xef\xbb\xbf)?\s*+null")
+
+_TEXT = rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
+_OTHER = rb'[^"\[\]{}\n]*+'
+
+
+def _inside(deeper: bytes | None) -> bytes:
+    """The pattern of what lies in a list or an object of one line: anything but brackets outside of texts, except those
+    that hold what is ``deeper``. It never goes back, so that it takes time in proportion to its length."""
+    unit = _TEXT if deeper is None else rb"(?:%b|\[%b\]|\{%b\})" % (_TEXT, deeper, deeper)
+    return rb"%b(?:%b%b)*+" % (_OTHER, unit, _OTHER)
+
+
+_FLAT = _inside(None)
+_ROWS = re.compile(rb"(?:[ \t\r]*+(?:\{%b\}[ \t\r]*+)?\n)*+" % _inside(_inside(_FLAT)))
+"""Lines that are blank, or an object with nothing deeper than lists and objects of such ones of single values."""
+
+_OPEN = re.compile(rb"[ \t\r]*+\{")
+_BRACKET = re.compile(rb"%b[\[\]{}]" % _inside(_FLAT))
+"""Up to the next bracket of the line that is not passed over with what lies in it."""
+
+_COLON = rb"[ \t\r]*+:"
+_SHAPE = re.compile(
+    rb"%b(?:%b(?!%b)%b)*+(%b(?=%b)|[\[\]{}\n])" % (_OTHER, _TEXT, _COLON, _OTHER, _TEXT, _COLON),
+)
+"""The next name, bracket or end of a line: what is left of lines without their values."""
+
+_MOST_SHAPES, _SHAPE_BYTES = 1_000, 10_000
+"""As many shapes of rows are remembered, if they are no longer."""
+
+_BOM = b"\xef\xbb\xbf"
 
 _CLOSED = rb'"(?:[^"]++|"")*+"'
 
@@ -64,39 +97,37 @@ def check_json(data: bytes) -> None:
     """Refuse rows with more names than they have room for, and what the parser does not survive.
 
     Raises:
-        CorpusError
+        CorpusError: also where a line is neither blank nor exactly one object.
     """
-    if _NULL_FIRST.match(data):  # which ends a process that parses it
-        raise CorpusError("its first row is null, and should be an object")
-    is_wide = _check_rows(data)
+    is_wide = _check_long_rows(data)
+    _check_lines(data)
     n_rows, most_values = data.count(b"\n") + 1, limit_named_bytes(len(data)) // VALUE_BYTES
     if n_rows * data.count(b":") <= most_values and not is_wide:
         return
     most_names = min(MOST_COLUMNS, most_values // n_rows)
     known, n_names = _Names(), 0
-    for line in io.BytesIO(data):
+    for line in _unlike_lines(data):
         n_names += _add_names(known, line)
         if n_names > most_names:
             raise CorpusError(f"over {most_names:,} columns for {n_rows:,} rows: leave out those that few rows have")
 
 
-def _check_rows(data: bytes) -> bool:
-    """Refuse single rows that are too much: the parser holds a row several times, and goes as deep as it says.
+def _check_long_rows(data: bytes) -> bool:
+    """Refuse single rows that are too much: the parser holds a row several times.
 
     Returns:
         Whether one may have too many names.
     """
-    is_wide, n_open = False, data.count(b"[") + data.count(b"{")
-    may_be_deep = n_open > data.count(b"\n") + _DEEPEST  # more than the objects of all rows
-    for begin, end in _long_rows(data, _DEEPEST if may_be_deep else MOST_COLUMNS):
+    is_wide = False
+    for begin, end in _long_rows(data, MOST_COLUMNS):
         if end - begin > MOST_ROW_BYTES:
             raise CorpusError(f"a row of over {MOST_ROW_BYTES:,} bytes: JSON lines have an object on each line")
         n_names = data.count(b":", begin, end)
         if n_names > 10 * MOST_COLUMNS:  # those in texts count, too
             raise CorpusError(f"a row of over {10 * MOST_COLUMNS:,} names")
+        if sum(data.count(mark, begin, end) for mark in (b",", b"[", b"{")) > MOST_ROW_VALUES:
+            raise CorpusError(f"a row of over {MOST_ROW_VALUES:,} values")
         is_wide = is_wide or n_names > MOST_COLUMNS
-        if data.count(b"[", begin, end) + data.count(b"{", begin, end) > _DEEPEST and _is_deep(data[begin:end]):
-            raise CorpusError(f"a row of over {_DEEPEST:,} lists and objects in each other")
     return is_wide
 
 
@@ -113,12 +144,53 @@ def _long_rows(data: bytes, n_bytes: int) -> Iterator[tuple[int, int]]:
         at = end + 1
 
 
-def _is_deep(line: bytes) -> bool:
-    depth = deepest = 0
-    for mark in _BRACKETS.findall(_TEXTS.sub(b"", line)):
-        depth += 1 if mark in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest > _DEEPEST
+def _check_lines(data: bytes) -> None:
+    """Refuse lines that are neither blank nor one object, as far as brackets tell: the parser tells the rest, and ends
+    there. It does not survive lists in lists by the thousand, nor a first row that is null."""
+    at = len(_BOM) if data.startswith(_BOM) else 0
+    while at < len(data):
+        rows = _ROWS.match(data, at, at + _CHUNK_BYTES)
+        if rows and rows.end() > at:
+            at = rows.end()
+            continue
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        if not _is_object(data, at, end) and data[at:end].strip(b" \t\r"):
+            number = data.count(b"\n", 0, at) + 1
+            raise CorpusError(f"line {number:,} is not one whole object: JSON lines have an object on each line")
+        at = end + 1
+
+
+def _is_object(data: bytes, begin: int, end: int) -> bool:
+    """Whether what lies there is one object, by its brackets.
+
+    Raises:
+        CorpusError: it is too deep.
+    """
+    opened, depth = _OPEN.match(data, begin, end), 1
+    at = opened.end() if opened else end
+    while depth and (found := _BRACKET.match(data, at, end)):
+        at = found.end()
+        depth += 1 if data[at - 1] in b"[{" else -1
+        if depth + 1 > _DEEPEST:  # with what is passed over
+            raise CorpusError(f"a row of over {_DEEPEST:,} lists and objects in each other")
+    return not depth and not data[at:end].strip(b" \t\r")
+
+
+def _unlike_lines(data: bytes) -> Iterator[bytes]:
+    """The lines that have other names than those before; some that have the same ones may be among them."""
+    at = 0
+    shapes: set[bytes] = set()
+    while at < len(data):
+        end = data.rfind(b"\n", at, at + _PIECE_BYTES) + 1 or data.find(b"\n", at + _PIECE_BYTES) + 1 or len(data)
+        piece = data[at:end]
+        for line, shape in zip(io.BytesIO(piece), b"".join(_SHAPE.findall(piece)).split(b"\n"), strict=False):
+            if shape in shapes:
+                continue
+            if len(shapes) < _MOST_SHAPES and len(shape) <= _SHAPE_BYTES:
+                shapes.add(shape)
+            yield line
+        at = end
 
 
 class _Names(dict[str | None, "_Names"]):
@@ -133,7 +205,7 @@ def _add_names(known: _Names, line: bytes) -> int:
         How many are new.
     """
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_int=float, strict=False)  # integers of any number of digits
     except (ValueError, RecursionError):
         return 0
     n_new, waiting = 0, [(known, row)]

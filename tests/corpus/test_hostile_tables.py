@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobs.bench.hostile_tables import (
     MIB,
@@ -205,6 +207,15 @@ def test_damaged_page_of_audio_fails_alone(tmp_path: Path) -> None:
 # --- manifests --------------------------------------------------------------------------------------------------------
 
 
+NO_OBJECT = "line 1 is not one whole object: JSON lines have an object on each line"
+
+
+def rewrite(path: Path, old: str, new: str, count: int = -1) -> Path:
+    """A file of text with some of it replaced."""
+    path.write_text(path.read_text().replace(old, new, count))
+    return path
+
+
 MANIFESTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "repeated uris": (".parquet", write_repeated_uris, "over 1,073,741,824 bytes in memory, with its column `uri`"),
     "many rows": (".parquet", write_many_rows, "5,000,000 rows in a file of"),
@@ -212,6 +223,8 @@ MANIFESTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "sparse rows": (".jsonl", write_sparse_json, "columns for 200,002 rows: leave out those that few rows have"),
     "nested rows": (".jsonl", write_nested_json, "columns for 200,002 rows: leave out those that few rows have"),
     "long name": (".jsonl", write_long_name_json, "columns for 200,002 rows: leave out those that few rows have"),
+    "rows that span lines": (".jsonl", lambda path: rewrite(write_sparse_json(path), "{", "{\n", 1), NO_OBJECT),
+    "rows on one line": (".jsonl", lambda path: rewrite(write_sparse_json(path), "\n", " "), NO_OBJECT),
     "wide row": (".csv", write_wide_csv, "over 10,000 columns"),
 }
 
@@ -249,6 +262,11 @@ DEEP_OBJECTS = '{"y":' * 600 + "1" + "}" * 600
             f'{{"uri":"a.wav","x":{DEEP_OBJECTS}}}',
             "a row of over 500 lists and objects",
         ),
+        (f'{{"uri":"a.wav","x":[{"0," * 50_000}0]}}', "a row of over 50,000 values"),
+        (
+            f'{{"n":{"9" * 5_000},{json.dumps({f"k{number}": 1 for number in range(10_001)})[1:]}',
+            "over 10,000 columns for ",
+        ),
     ],
 )
 @pytest.mark.parametrize("n_before", [0, 3])
@@ -256,6 +274,7 @@ def test_single_rows_of_json_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, said: str, n_before: int
 ) -> None:
     monkeypatch.setattr(text_limits, "MOST_ROW_BYTES", 150_000)
+    monkeypatch.setattr(text_limits, "MOST_ROW_VALUES", 50_000)
     path = tmp_path / "a.jsonl"
     for end in ("\n", "", '\n{"uri":"b.wav"}'):
         path.write_text('{"uri":"c.wav"}\n' * n_before + row + end)
@@ -263,11 +282,72 @@ def test_single_rows_of_json_are_bounded(
             read_table_file(str(path))
 
 
-@pytest.mark.parametrize("begin", ["null\n", ' \n null, {"uri": "a.wav"}\n', "\ufeffnull"])
-def test_null_as_the_first_row_ends_no_process(tmp_path: Path, begin: str) -> None:
-    (tmp_path / "a.jsonl").write_text(begin + '{"uri": "a.wav"}\n')
+@pytest.mark.parametrize("begin", ["null\n", ' \n null, {"uri": "a.wav"}\n', "\ufeffnull", "lists"])
+def test_json_that_its_parser_does_not_survive_ends_no_process(tmp_path: Path, begin: str) -> None:
+    lists = '{"uri":"a.wav","x":' + "[\n" * 20_000 + "]" * 20_000 + "}\n"
+    (tmp_path / "a.jsonl").write_text((lists if begin == "lists" else begin) + '{"uri": "a.wav"}\n')
     said, _ = measure_peak(READ_MANIFEST, tmp_path / "a.jsonl")
-    assert said.endswith("a.jsonl: its first row is null, and should be an object")
+    line = 2 if begin.startswith(" ") else 1
+    assert said.endswith(f"a.jsonl: line {line} is not one whole object: JSON lines have an object on each line")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"uri":"a.wav"} {"uri":"b.wav"}',
+        '{"uri":"a.wav"},',
+        '[{"uri":"a.wav"}]',
+        "null",
+        "1",
+        '"{}"',
+        '{"uri":',
+        '"a.wav"}',
+        '{"uri":"a.wav}',
+        '{"uri":["a.wav"}',
+        '{"uri":[[[["a.wav"]]]]} {}',
+        '{"uri":[[[["a.wav"]]]}',
+        "\ufeff{}",
+    ],
+)
+def test_each_line_of_json_is_one_object(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text('{"uri":"a.wav"}\n\n' + line + '\n{"uri":"b.wav"}\n')
+    with pytest.raises(CorpusError, match=r"a\.jsonl: line 3 is not one whole object"):
+        read_table_file(str(tmp_path / "a.jsonl"))
+
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text('a"\\[]{},:\n\u2028\u00e9', max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('ab[}"', max_size=2), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(rows=st.lists(st.fixed_dictionaries({"x": VALUES}), min_size=1, max_size=4), end=st.sampled_from(["\n", "\r\n"]))
+def test_honest_rows_of_json_pass(rows: list[dict[str, Any]], end: str) -> None:
+    """Whatever they hold, with blank lines, a byte order mark, and a last line without its end."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    for text in (end.join(lines), "\ufeff" + end.join(lines) + end, f"{end} \t{end}".join(lines) + 2 * end):
+        text_limits.check_json(text.encode())
+    with pytest.raises(CorpusError, match=f"line {len(rows)} is not one whole object"):
+        text_limits.check_json(end.join([*lines[:-1], 2 * lines[-1]]).encode())
+    with pytest.raises(CorpusError, match=f"line {len(rows)} is not one whole object"):
+        text_limits.check_json(end.join([*lines[:-1], lines[-1][:-1]]).encode())
+
+
+def test_rows_of_json_that_look_alike_are_parsed_once() -> None:
+    """Beside many rows, few names count: 20,000 rows of 4 names are looked at, but not one by one."""
+    rows = (f'{{"uri":"{k}.wav","x":{{"y":[{k}],"\\"}}":"{{\\"a\\":1}}"}}}}\n' for k in range(20_000))
+    data = "".join(rows).encode()
+    assert count_calls(lambda: text_limits.check_json(data)) < 1_000
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_honest_rows_of_json_are_read(tmp_path: Path, end: str) -> None:
+    rows = [{"uri": f"{number}.wav", "x": {"y": [[{"z": '"]}'}]]}} for number in range(5)]
+    lines = [json.dumps(row) for row in rows]
+    for text in (end.join(lines), "\ufeff" + end.join(lines) + end, f" {end}{end}\t".join(lines) + 2 * end):
+        (tmp_path / "a.jsonl").write_bytes(text.encode())
+        assert read_table_file(str(tmp_path / "a.jsonl")).to_pylist() == rows
 
 
 def test_texts_of_json_may_look_deep(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_manifest_without_readable_files_stops_the_run(tmp_path: Path) -> None:
         ("m.csv", "uri,label\na.wav,1\n,2\n", "m.csv: row 2 has no uri"),
         ("m.csv", "uri,label\na.wav\n", "m.csv: cannot be read as a table: CSV parse error"),
         ("m.jsonl", '{"uri": 1}\n', "m.jsonl: column `uri` is int64, and should be text"),
-        ("m.jsonl", "no json\n", "m.jsonl: cannot be read as a table: JSON parse error"),
+        ("m.jsonl", "no json\n", "m.jsonl: line 1 is not one whole object: JSON lines have an object on each line"),
         ("m.jsonl", "", "m.jsonl: cannot be read as a table"),
         ("m.parquet", "no parquet", "m.parquet: cannot be read as a table"),
     ],

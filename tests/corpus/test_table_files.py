@@ -72,6 +72,6 @@ def test_names_that_differ_in_blanks_are_duplicates(tmp_path: Path) -> None:
 
 
 def test_faulty_json_row_is_told_by_its_number(tmp_path: Path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"uri": "a.wav"}\n{"uri": "b.wav}\n')
+    (tmp_path / "m.jsonl").write_text('{"uri": "a.wav"}\n{"uri": b.wav}\n')
     with pytest.raises(CorpusError, match=r"m\.jsonl: cannot be read as a table: JSON parse error: .* in row 2$"):
         list_rows(tmp_path / "m.jsonl")
