@@ -113,7 +113,9 @@ class PageGuard:
         if self._next < min(at, self._end):
             raise CorpusError(f"an invalid page at byte {self._next}")
         while self._next < min(at + len(data), self._end):
-            header = read_page_header(self._peek(at, data), self._next)
+            header = _find_header(memoryview(data)[self._next - at :], self._next)
+            if header is None:  # it may be cut off where the data ends; tiny pages before it take no read
+                header = read_page_header(self._read_next(), self._next)
             if max(header.n_bytes, header.compressed_bytes) > self._most_bytes:
                 raise CorpusError(f"a page of {header.n_bytes:,} bytes; {self._most_bytes:,} are read")
             self._next += header.header_bytes + header.compressed_bytes
@@ -122,10 +124,8 @@ class PageGuard:
                 raise CorpusError(f"over {MOST_PAGES:,} pages")
         return data
 
-    def _peek(self, at: int, data: bytes) -> bytes | memoryview:
-        """The bytes from the next header on, of which ``data`` has the first ones."""
-        if self._next + _HEADER_BYTES <= at + len(data):
-            return memoryview(data)[self._next - at : self._next - at + _HEADER_BYTES]
+    def _read_next(self) -> bytes:
+        """The bytes from the next header on."""
         before = self._file.tell()
         self._file.seek(self._next)
         ahead: bytes = self._file.read(_HEADER_BYTES)

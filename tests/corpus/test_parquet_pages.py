@@ -14,7 +14,7 @@ from pipeline.corpus import parquet_columns, parquet_pages, table_limits
 from pipeline.corpus.audio_rows import read_row
 from pipeline.corpus.audio_tables import list_rows
 from pipeline.corpus.parquet_columns import ParquetColumns
-from pipeline.corpus.parquet_pages import count_page_bytes, read_page_header
+from pipeline.corpus.parquet_pages import PageGuard, count_page_bytes, read_page_header
 from pipeline.corpus.table_columns import Memory, read_columns
 from pipeline.errors import CorpusError
 
@@ -36,6 +36,16 @@ def count(path: Path, name: str, most_bytes: int = 10**9) -> int:
     begin = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
     with path.open("rb") as file:
         return count_page_bytes(file, begin, column.total_compressed_size, most_bytes).n_bytes
+
+
+class Counting(io.FileIO):
+    """A file that counts how often it is read."""
+
+    n_reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.n_reads += 1
+        return super().read(size)
 
 
 @pytest.mark.parametrize("dictionary", [False, True])
@@ -77,19 +87,25 @@ def test_number_of_pages_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_tiny_pages_are_counted_without_a_read_for_each(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", data_page_size=1, write_batch_size=1, compression="none")
     column = pq.ParquetFile(path).metadata.row_group(0).column(3)
-
-    class Counting(io.FileIO):
-        n_reads = 0
-
-        def read(self, size: int | None = -1) -> bytes:
-            Counting.n_reads += 1
-            return super().read(size)
-
     with Counting(path) as file:
         found = count_page_bytes(file, column.data_page_offset, column.total_compressed_size, 10**9)
     assert found.n_pages == N_ROWS
     assert found.n_bytes > 8 * N_ROWS
-    assert Counting.n_reads <= 2 + column.total_compressed_size / 50_000
+    assert file.n_reads <= 2 + column.total_compressed_size / 50_000
+
+
+@pytest.mark.parametrize("block_bytes", [1_000, 100_000, 10**9])
+def test_tiny_pages_of_audio_are_guarded_without_a_read_for_each(tmp_path: Path, block_bytes: int) -> None:
+    """Beside each block, at most the header that its end cuts off is read."""
+    path = write(tmp_path / "a.parquet", data_page_size=1, write_batch_size=1, compression="none")
+    column = pq.ParquetFile(path).metadata.row_group(0).column(3)
+    begin, n_bytes = column.data_page_offset, column.total_compressed_size
+    with Counting(path) as file:
+        guard = PageGuard(file, begin, n_bytes, 1_000)
+        guard.seek(begin)
+        data = b"".join(iter(lambda: guard.read(min(block_bytes, begin + n_bytes - guard.tell())), b""))
+    assert data == path.read_bytes()[begin : begin + n_bytes]
+    assert file.n_reads <= 4 + 2 * n_bytes / block_bytes
 
 
 def test_pages_of_all_columns_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
