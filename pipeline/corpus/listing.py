@@ -37,11 +37,19 @@ def listed_row(
         path.encode()
     except UnicodeEncodeError:
         # Tables hold UTF-8 only: the name is shown escaped, and the file is left to be renamed.
-        path = os.fsencode(path).decode("utf-8", "backslashreplace")
+        path = _encode(path).decode("utf-8", "backslashreplace")
         reason, message = "bad_name", "the file's name is not UTF-8: rename it"
     where = dict(uri=path, start_s=None, end_s=None, size_bytes=size_bytes, modified_ns=modified_ns, offset=offset)
     hides_files = hides_files or (reason == "unreadable" and is_shard(path))
     return {**where, "reason": reason, "message": message, "hides_files": hides_files}
+
+
+def _encode(path: str) -> bytes:
+    """The bytes of a name as they are on a disk; escaped, if none can have it."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "backslashreplace")
 
 
 def named_row(row: Row) -> Row:

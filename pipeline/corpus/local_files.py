@@ -60,10 +60,15 @@ def stat_row(path: str, if_missing: str = "deleted since its folder was listed")
     Args:
         if_missing: the message for a path where nothing is.
     """
+    if "\0" in path:  # in a manifest, anything may be called a name
+        return listed_row(path, reason="bad_name", message="no file can have this name: it has a zero byte in it")
     try:
         status = os.stat(path)
-    except ValueError:  # in a manifest, anything may be called a name
-        return listed_row(path, reason="bad_name", message="no file can have this name: it has a zero byte in it")
+    except UnicodeEncodeError as error:
+        message = (
+            f"no file can have this name here: the encoding of the system's names, {error.encoding}, cannot say it"
+        )
+        return listed_row(path, reason="bad_name", message=message)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ELOOP):
             return listed_row(path, reason="unreadable", message=f"cannot be read: {error.strerror}")

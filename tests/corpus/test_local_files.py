@@ -1,6 +1,8 @@
 """Folders, patterns and links on a disk: which files are listed, under which names, and why some cannot be read."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import storage
+from pipeline.corpus.local_files import stat_row
 from pipeline.errors import CorpusError
 from tests.helpers.corpora import list_names, list_reasons, list_rows, touch
 from tests.helpers.corpora import tree as tree
@@ -221,3 +224,29 @@ def test_name_that_is_not_utf8_is_listed_escaped(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.wav", "wb"):
         pass
     assert list_reasons(tmp_path, tmp_path) == {"caf\\xe9.wav": "bad_name", "good.wav": None}
+
+
+STAT = r"""
+from pipeline.corpus.local_files import stat_row
+print(ascii(stat_row("/\u65e5.wav")["message"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("/a\0.wav", "it has a zero byte in it"), ("/\ud800.wav", "the file's name is not UTF-8: rename it")],
+)
+def test_name_that_no_file_can_have_is_told(path: str, message: str) -> None:
+    row = stat_row(path)
+    assert row["reason"] == "bad_name"
+    assert row["message"].endswith(message)
+    row["uri"].encode()
+
+
+def test_name_that_the_system_cannot_say_has_no_zero_byte() -> None:
+    system = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", STAT], env=os.environ | system, capture_output=True, text=True, check=True
+    )
+    assert "no file can have this name here" in ran.stdout
+    assert "zero byte" not in ran.stdout
