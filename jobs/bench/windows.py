@@ -276,7 +276,7 @@ def measure_runs(folder: Path, *, model: str, minutes: float) -> Iterator[Figure
         sounds = (noise[start : start + n] for start, n in zip(starts, n_samples, strict=True))
         write_sounds(folder / corpus, sounds, ("flac",))
         took_s, speeds = zip(*(index(corpus, tail) for tail in ("back", "fit")), strict=True)
-        hours = [n_samples.sum() / SAMPLE_RATE_HZ / seconds for seconds in took_s]
+        hours = [float(n_samples.sum()) / SAMPLE_RATE_HZ / seconds for seconds in took_s]
         detail = f"back {hours[0]:.2f}, fit {hours[1]:.2f} h / h, {hours[1] / hours[0]:.2f} x; {len(n_samples)} files"
         if all(speeds):  # not where everything came back at once
             detail += f"; workers {speeds[0]:.2f} and {speeds[1]:.2f} ({speeds[1] / speeds[0]:.2f} x)"
