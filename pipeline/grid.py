@@ -73,7 +73,7 @@ Tail = Literal["fit", "back"]
 """The rule for the last window of a file."""
 
 QUANTA = 25
-"""The last window of a longer file has one of about this many lengths, so that more share a pass of the codec."""
+"""The last window of a longer file has one of about this many lengths: on a GPU, more share a pass of the codec."""
 
 
 @dataclass(frozen=True, slots=True)

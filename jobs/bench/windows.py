@@ -7,11 +7,11 @@
 AudioSet, 15 to 30 s as in Clotho, log-normal lengths as in FSD50K, and recordings of hours. ``passes``: the passes of
 the model on a GPU that an hour of each corpus takes, and the share of the audio in passes of at least 40 s; where the
 durations are known exactly before decoding (wav), and where they are estimated to a tenth (mp3). Blocks and calls are
-counted as Ray joins and cuts them. ``speed``: encoding windows of many lengths against windows of 10 s, in turns, in a
-process with one thread. ``seam``: the cosine of frames near a seam to the same frames
-in the middle of a window, for windows of 5, 10 and 15 s and the shortest and longest last window. ``quality``: how much
-worse the bundled model finds sounds by the rule ``fit``, in held-out scenes of more than 10 s.
-``runs``: whole runs of each corpus by both rules, from the start of workers to the last commit, while Ray runs already.
+counted as Ray joins and cuts them. ``speed``: encoding windows of many lengths against windows of 10 s, in turns, by
+one thread. ``seam``: the cosine of frames near a seam to the same frames in the middle of a window, for windows of 5,
+10 and 15 s and the shortest and longest last window. ``quality``: how much worse the bundled model finds sounds by the
+rule ``fit``, in held-out scenes of more than 10 s. ``runs``: whole runs of each corpus by both rules, from the start of
+workers to the last commit, while Ray runs already.
 
 The exit code is 1 where a limit is missed.
 """
@@ -50,6 +50,9 @@ FIT, BACK = Grid(250, 10, "fit"), Grid(250, 10, "back")
 LEAST_PASS_S = 40.0
 SEAM_SCENES = 12
 SPEED_S = BLOCK_S / 2
+
+GOALS = {"10 s": 1.7, "15-30 s": 1.2}
+"""How many times as fast whole runs should be by the rule ``fit``."""
 BATCH_S = RunConfig().batch_s
 
 
@@ -205,7 +208,7 @@ def measure_speed(folder: Path, *, model: str, rounds: int) -> Iterator[Figure]:
         ratio = statistics.median(mixed / equal for mixed, equal in zip(speeds[each], speeds["equal"], strict=True))
         detail = f"{statistics.median(speeds[each]):.2f} and {statistics.median(speeds['equal']):.2f} times real time"
         detail += f"; {len(calls[each])} windows of {len(set(calls[each]))} lengths"
-        yield Figure("speed", f"10 s windows are faster than those of {each} by", 1 / ratio, "x", 1 / 0.97, detail)
+        yield Figure("speed", f"{each}: time, of that of windows of 10 s", 1 / ratio, "x", 1 / 0.97, detail)
 
 
 def measure_seams() -> Iterator[Figure]:
@@ -280,5 +283,5 @@ def measure_runs(folder: Path, *, model: str, minutes: float) -> Iterator[Figure
         detail = f"back {hours[0]:.2f}, fit {hours[1]:.2f} h / h, {hours[1] / hours[0]:.2f} x; {len(n_samples)} files"
         if all(speeds):  # not where everything came back at once
             detail += f"; workers {speeds[0]:.2f} and {speeds[1]:.2f} ({speeds[1] / speeds[0]:.2f} x)"
-        limit = 1 / 1.7 if corpus == "10 s" else None
+        limit = 1 / GOALS[corpus] if corpus in GOALS else None
         yield Figure("runs", f"{corpus}: time by fit, of that by back", hours[0] / hours[1], "x", limit, detail)

@@ -20,7 +20,7 @@ from pipeline.pictures.spectrogram import Spectrogram, View, read_spectrogram, s
 from pipeline.pictures.tile import draw_tile
 from pipeline.schema import Row
 
-DRAWING = 2
+DRAWING = 1
 """Counts on when the same samples are drawn otherwise, so that older pictures are not shown any more."""
 
 TILE_CACHE = "private, max-age=3600"

@@ -1,6 +1,5 @@
 """Samples from FFmpeg (through PyAV): mp3, ogg, opus, m4a, webm, and whatever libsndfile refuses."""
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
@@ -100,22 +99,20 @@ class AvReader:
     def parts(self) -> Iterator[Channels]:
         """The samples of all channels: of all links of chained Ogg; other files have one link."""
         yield from self._link_parts()
-        link, begin, troubles, unplaced = self, 0, [self.trouble], [self.unplaced]
+        link, begin, told = self, 0, [(self.trouble, self.unplaced)]
         for _ in range(_MOST_LINKS):
             if not link._packets.failed or link._container.format.name != "ogg":
                 break
             at = find_next_link(link._source, link._packets.newest_pos)
             if at is None:
-                troubles.append(link._packets.failed)
-                unplaced.append(link._packets.failed)
+                told.append((link._packets.failed, link._packets.failed))
                 break
             begin += at
             rest = Bytes(cast(BinaryIO, View(self._source, begin, self._source.size_bytes - begin)))
             try:
                 link = AvReader(rest)
             except FileFailure:
-                troubles.append("another kind of stream follows")
-                unplaced.append(troubles[-1])
+                told.append(("another kind of stream follows",) * 2)
                 break
             link.mixer = self.mixer
             link.follow(self.damage, self.damage.now_s)
@@ -123,12 +120,10 @@ class AvReader:
                 yield from link._link_parts()
             finally:
                 link.close()
-            troubles.append(link.trouble)
-            unplaced.append(link.unplaced)
+            told.append((link.trouble, link.unplaced))
         else:
-            troubles.append(f"only {_MOST_LINKS} links of the chain are read")
-            unplaced.append(troubles[-1])
-        self.trouble, self.unplaced = (next(filter(None, some), None) for some in (troubles, unplaced))
+            told.append((f"only {_MOST_LINKS} links of the chain are read",) * 2)
+        self.trouble, self.unplaced = (next(filter(None, each), None) for each in zip(*told, strict=True))
 
     def follow(self, damage: Damage, begin_s: float) -> None:
         """Note what is damaged together with that of other readers, before anything is read.
@@ -331,11 +326,6 @@ class AvReader:
             return find_spliced_zero(sound_s, self._packets.neighbours)
         return find_zero(sound_s, self._packets.neighbours, self._stated_s())
 
-    @property
-    def _earliest_s(self) -> float:
-        """The earliest time that is to be heard."""
-        return -math.inf if self._container.format.name in SPLICED_FORMATS else 0.0
-
     def _stated_s(self) -> float | None:
         """The duration that the container states."""
         is_guess = self._guesses or self._is_chain or self._container.format.name in SPLICED_FORMATS
@@ -347,7 +337,9 @@ class AvReader:
         may_splice = self._is_chain or self._container.format.name in SPLICED_FORMATS  # each link has its own clock
         first_s = self._packets.first_s
         if first_s is not None:
-            first_s = max(self._earliest_s, first_s + self._pre_skip / opus.RATE_HZ)
+            first_s += self._pre_skip / opus.RATE_HZ
+            if self._container.format.name not in SPLICED_FORMATS:
+                first_s = max(0.0, first_s)
         container = Container(size_bytes, max(durations_s, default=None), zero_s, may_splice, first_s)
         is_opus = self.info.codec == "opus"
         return Timeline(container, self._packets.neighbours, OPUS_GAP_S if is_opus else GAP_S)

@@ -48,10 +48,12 @@ class Damage:
 
     def describe(self, first_s: float, stop_s: float) -> str | None:
         """One line on what is missing between two times, if it is much. The sound has been decoded up to there."""
-        missing_s = sum(
-            max(0.0, min(end_s, stop_s) - max(end_s - gap_s, first_s))
-            for end_s, gap_s in zip(self._gap_ends_s, self._gaps_s, strict=True)
-        )
+        missing_s = 0.0
+        for at in range(bisect_left(self._gap_ends_s, first_s), len(self._gaps_s)):  # the first that ends behind it
+            end_s, gap_s = self._gap_ends_s[at], self._gaps_s[at]
+            if end_s - gap_s >= stop_s:
+                break
+            missing_s += min(end_s, stop_s) - max(end_s - gap_s, first_s)
         if missing_s > GAP_S:
             return f"{missing_s:.3f} s of this range are missing, and taken as silence"
         n_bad = bisect_left(self._bad_s, stop_s) - bisect_left(self._bad_s, first_s)

@@ -253,7 +253,7 @@ def _may_be_joined(row: Mapping[str, Any]) -> bool:
 
 
 _UNTIMED = frozenset(["ac3", "ec3", "eac3", "dts", "dtshd", "thd", "truehd", "mlp"])
-_PLACED_AT_ZERO = frozenset(["ac3", "eac3", "dts", "truehd", "mlp"])
+_UNTIMED_CODECS = frozenset(["ac3", "eac3", "dts", "truehd", "mlp"])
 _UNTOLD_S = 0.08
 """Three packets of mp3. Where fewer are missing, no version tells it."""
 
@@ -266,7 +266,7 @@ def _may_hide_damage(row: Mapping[str, Any]) -> bool:
     if row["status"] != "indexed" or _read_name(row["uri"])[1]:
         return False
     if not _is_mpeg(row):
-        return row["codec"] in _PLACED_AT_ZERO and _may_be_named(row, _UNTIMED)
+        return row["codec"] in _UNTIMED_CODECS and _may_be_named(row, _UNTIMED)
     duration_s, expected_s = row["duration_s"], row["expected_duration_s"]
     if row["reason"] == "truncated" or expected_s is None or duration_s is None:
         return row["reason"] == "truncated" or (row["decoder"] or 1) < _LOSSES_SINCE

@@ -18,7 +18,7 @@ PAUSING_CODECS = {"amr_nb": (8, 14, 15), "amr_wb": (9, 14, 15)}
 
 The types of these frames are comfort noise, lost, and no data (3GPP TS 26.101 and TS 26.201, table 1a)."""
 
-UNTIMED_CODECS = frozenset(["flac"])
+_PLACED_AT_ZERO = frozenset(["flac"])
 """Codecs whose first page in Ogg FFmpeg places at zero, whatever its granule position says."""
 
 _ID3_MARK = ord("I")
@@ -46,7 +46,7 @@ class Packets:
             if other not in beside:
                 other.discard = av.stream.Discard.all
         self._packets = self._demux([stream, *beside])
-        is_untimed = container.format.name == "ogg" and stream.codec_context.name in UNTIMED_CODECS
+        is_untimed = container.format.name == "ogg" and stream.codec_context.name in _PLACED_AT_ZERO
         self._head = deque(self._read_head(to_next_page=is_untimed))
         self.late_s = self._place_first_page() if is_untimed else 0.0
         """How much later than FFmpeg has it the sound begins."""

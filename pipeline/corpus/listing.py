@@ -38,7 +38,8 @@ def listed_row(
     except UnicodeEncodeError:
         # Tables hold UTF-8 only: the name is shown escaped, and the file is left to be renamed.
         path = _encode(path).decode("utf-8", "backslashreplace")
-        reason, message = "bad_name", "the file's name is not UTF-8: rename it"
+        if reason != "bad_name":
+            reason, message = "bad_name", "the file's name is not UTF-8: rename it"
     where = dict(uri=path, start_s=None, end_s=None, size_bytes=size_bytes, modified_ns=modified_ns, offset=offset)
     hides_files = hides_files or (reason == "unreadable" and is_shard(path))
     return {**where, "reason": reason, "message": message, "hides_files": hides_files}

@@ -60,13 +60,13 @@ def stat_row(path: str, if_missing: str = "deleted since its folder was listed")
     Args:
         if_missing: the message for a path where nothing is.
     """
-    if "\0" in path:  # in a manifest, anything may be called a name
+    if "\0" in path:  # a manifest may hold any text
         return listed_row(path, reason="bad_name", message="no file can have this name: it has a zero byte in it")
     try:
         status = os.stat(path)
     except UnicodeEncodeError as error:
         message = (
-            f"no file can have this name here: the encoding of the system's names, {error.encoding}, cannot say it"
+            f"no file can have this name here: the encoding of the system's names, {error.encoding}, cannot write it"
         )
         return listed_row(path, reason="bad_name", message=message)
     except OSError as error:

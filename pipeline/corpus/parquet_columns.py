@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus.parquet_pages import MOST_PAGES, PageGuard, count_page_bytes
+from pipeline.corpus.parquet_pages import PageGuard, count_page_bytes
 from pipeline.corpus.table_limits import is_text
 from pipeline.errors import CorpusError
 
@@ -67,9 +67,7 @@ class ParquetColumns:
                     self._checked_bytes += max(0, place[1])
                     if self._checked_bytes > self.size_bytes:  # thousands of columns may be the same million pages
                         raise CorpusError("more bytes in its columns than the file has")
-                    found = count_page_bytes(
-                        self._source, *place, most_bytes - n_bytes, MOST_PAGES - self._checked_pages
-                    )
+                    found = count_page_bytes(self._source, *place, most_bytes - n_bytes, self._checked_pages)
                     self._checked_pages += found.n_pages
                     n_bytes += found.n_bytes
         return n_bytes

@@ -49,21 +49,18 @@ def read_page_header(data: bytes | memoryview, at: int) -> PageHeader:
         raise CorpusError(f"an invalid page at byte {at}") from None
 
 
-def count_page_bytes(
-    file: BinaryIO, begin: int, size_bytes: int, most_bytes: int, most_pages: int | None = None
-) -> PageCount:
+def count_page_bytes(file: BinaryIO, begin: int, size_bytes: int, most_bytes: int, n_counted: int = 0) -> PageCount:
     """The bytes of the pages of one column in one row group, and their number.
 
     Args:
         begin, size_bytes: where the pages lie in the file.
-        most_pages: by default ``MOST_PAGES``.
+        n_counted: pages of other columns, which count for the limit, too.
 
     Raises:
         CorpusError: they are larger than ``most_bytes``, too many or invalid.
     """
-    most_pages = MOST_PAGES if most_pages is None else most_pages
     n_bytes, at, block, block_at = 0, begin, memoryview(b""), begin
-    for number in range(most_pages + 1):
+    for number in range(MOST_PAGES - n_counted + 1):
         if at >= begin + size_bytes:
             return PageCount(n_bytes, number)
         header = _find_header(block[at - block_at :], at) if at < block_at + len(block) else None

@@ -43,7 +43,7 @@ def _inside(deeper: bytes | None) -> bytes:
 
 _FLAT = _inside(None)
 _ROWS = re.compile(rb"(?:[ \t\r]*+(?:\{%b\}[ \t\r]*+)?\n)*+" % _inside(_inside(_FLAT)))
-"""Lines that are blank, or an object with nothing deeper than lists and objects of such ones of single values."""
+"""Whole lines that are blank, or one object in which lists and objects nest two deep at most."""
 
 _OPEN = re.compile(rb"[ \t\r]*+\{")
 _BRACKET = re.compile(rb"%b[\[\]{}]" % _inside(_FLAT))
@@ -119,11 +119,12 @@ def _check_long_rows(data: bytes) -> bool:
         Whether one may have too many names.
     """
     is_wide = False
-    for begin, end in _long_rows(data, MOST_COLUMNS):
+    for begin, end in _long_rows(data, MOST_COLUMNS):  # a row with more names has more bytes
         if end - begin > MOST_ROW_BYTES:
             raise CorpusError(f"a row of over {MOST_ROW_BYTES:,} bytes: JSON lines have an object on each line")
+        # Marks in texts count, too, so the limits are far above what rows need.
         n_names = data.count(b":", begin, end)
-        if n_names > 10 * MOST_COLUMNS:  # those in texts count, too
+        if n_names > 10 * MOST_COLUMNS:
             raise CorpusError(f"a row of over {10 * MOST_COLUMNS:,} names")
         if sum(data.count(mark, begin, end) for mark in (b",", b"[", b"{")) > MOST_ROW_VALUES:
             raise CorpusError(f"a row of over {MOST_ROW_VALUES:,} values")

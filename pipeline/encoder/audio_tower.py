@@ -22,7 +22,6 @@ class Tower:
     """
 
     def __init__(self, clip: Any, frame: Any | None, device: str, dtype: torch.dtype) -> None:
-        self._device, self._dtype = device, dtype
         self.codec = self.frame_codec = Codec(clip.audio_encoder.embedder, device, dtype)
         if frame is not None and frame is not clip and not equal_codecs(clip.audio_encoder, frame.audio_encoder):
             self.frame_codec = Codec(frame.audio_encoder.embedder, device, dtype)
@@ -38,7 +37,7 @@ class Tower:
         return self.embed([samples])[0]
 
     def embed(self, sounds: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
-        """The embeddings of sounds of several lengths: a tensor (n, samples) of each, and a pair of outputs of each.
+        """The embeddings of sounds of several lengths: tensors (n, samples), each of one length; a pair for each.
 
         The codec works on one length after the other, the transformer on all of them at once.
         """

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 
 class Transformer:
-    """(n, frames, features) from the codec, for each length -> embeddings of clips (n, D) and of frames (n, frames, D),
-    for each length."""
+    """Tensors (n, frames, features) from the codec, each of one length -> of each, embeddings of clips (n, D) and of
+    frames (n, frames, D)."""
 
     def __init__(self, model: Any, device: str, dtype: torch.dtype) -> None:
         encoder = model.audio_encoder

@@ -92,8 +92,7 @@ def read_spectrogram(
     Raises:
         UsageError: the span ends before it begins. FileFailure: as ``open_excerpt``, and where the file breaks off.
     """
-    if not 0.0 <= start_s < end_s < math.inf:
-        raise UsageError(f"from {start_s} to {end_s} s: not a span")
+    _check_span(start_s, end_s)
     begin_s = max(0.0, start_s - _LONGEST_S)  # windows at the edges need what lies behind them
     with open_excerpt(uri, begin_s, end_s + _LONGEST_S) as excerpt:
         rate_hz = excerpt.sample_rate_hz
@@ -118,8 +117,7 @@ def sample_spectrogram(
     Raises:
         UsageError, FileFailure: as ``read_spectrogram``.
     """
-    if not 0.0 <= start_s < end_s < math.inf:
-        raise UsageError(f"from {start_s} to {end_s} s: not a span")
+    _check_span(start_s, end_s)
     with open_excerpt(uri, (start_s + end_s) / 2) as excerpt:
         is_entered = excerpt.is_entered
     if not is_entered:
@@ -272,3 +270,8 @@ class _Rows:
             return levels_db
         lower, upper = bands_db[:, self._lower], bands_db[:, self._lower + 1]
         return np.where(self._is_seen, lower + (upper - lower) * self._share, np.float32(FLOOR_DB))
+
+
+def _check_span(start_s: float, end_s: float) -> None:
+    if not 0.0 <= start_s < end_s < math.inf:
+        raise UsageError(f"from {start_s} to {end_s} s: not a span")

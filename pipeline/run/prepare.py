@@ -351,7 +351,10 @@ def estimate_times(plan: Plan, live: Generation, grid: Grid) -> tuple[float, flo
 
 
 def read_pace(live: Generation) -> float | None:
-    """Seconds that a second of audio in windows took in the last run that encoded into ``live``; None without one."""
+    """Seconds that a second of audio in windows took in the last run that encoded into ``live``; None without one.
+
+    Where none of its files is left, it is taken that no audio was in two windows.
+    """
     if not live.exists:
         return None
     rows = [row for row in journal.read_journal(live.path).to_pylist() if row["seconds"] and journal.encoded_s(row)]

@@ -25,8 +25,9 @@ BATCHES_PER_TASK_OF_A_CLUSTER = 4
 """Fewer on a cluster: the tasks of a node that leaves are decoded again, and a node that joins should find tasks."""
 
 BLOCKS_PER_ENCODER = 32
-"""A small corpus is cut into this many blocks for each encoder, of at least two windows. An encoder on a CPU takes a
-minute and more for a full block: with smaller ones, all end together."""
+"""A small corpus is cut into this many blocks for each encoder, of at least two windows: smaller calls would take
+more passes of the model. An encoder on a CPU takes a minute and more for a full block: with smaller ones, all end
+together."""
 
 CALL_S, CALLS_PER_ENCODER = 2560.0, 4
 """An encoder on a GPU gets up to so much audio in a call, in seconds, 0.5 GB of samples: four of its largest batches. A

@@ -99,14 +99,14 @@ class EventTables:
         return int(self.frames.schema.field("vector").type.list_size)
 
     @cached_property
-    def sampled_norm(self) -> tuple[bool, float]:
+    def sampled_norm(self) -> tuple[float, bool]:
         """The length of the longest vector of a sample of ``frames``, and whether the sample holds all of them."""
         n_rows = int(self.frames.count_rows())
         is_all = n_rows <= MEASURED_PARTS * MEASURED_AT_ONCE
         begins = np.linspace(0, max(0, n_rows - MEASURED_AT_ONCE), MEASURED_PARTS, dtype=np.int64)
         offsets = np.arange(n_rows) if is_all else np.unique(begins[:, None] + np.arange(MEASURED_AT_ONCE))
         rows = self.frames.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()
-        return is_all, longest_norm(to_matrix(rows["vector"]))
+        return longest_norm(to_matrix(rows["vector"])), is_all
 
     @cached_property
     def metadata(self) -> list[str]:

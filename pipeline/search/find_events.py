@@ -97,7 +97,7 @@ def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> Found:
     are measured in a sample, and no vector is assumed to be over ``LONGER`` times as long as the longest of it. If one
     that is read is longer, the search is repeated with a wider margin; a longer one that is never read may be missed.
     """
-    is_all, longest = tables.sampled_norm
+    longest, is_all = tables.sampled_norm
     longest *= 1.0 if is_all else LONGER
     while True:
         margin = max_score_error(query.vector, longest)

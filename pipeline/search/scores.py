@@ -56,7 +56,7 @@ def to_direction(vectors: npt.NDArray[Any]) -> Vector:
     """Vectors (..., D) with length 1, as float32; zeros stay."""
     exact = vectors.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=-1, keepdims=True)
-    return np.asarray(exact / np.where(lengths > 0, lengths, 1.0), np.float32)
+    return np.asarray(np.divide(exact, lengths, out=exact, where=lengths > 0), np.float32)
 
 
 def longest_norm(vectors: npt.NDArray[Any]) -> float:

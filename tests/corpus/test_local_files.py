@@ -234,7 +234,7 @@ print(ascii(stat_row("/\u65e5.wav")["message"]))
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("/a\0.wav", "it has a zero byte in it"), ("/\ud800.wav", "the file's name is not UTF-8: rename it")],
+    [("/a\0.wav", "it has a zero byte in it"), ("/\ud800.wav", ", cannot write it")],
 )
 def test_name_that_no_file_can_have_is_told(path: str, message: str) -> None:
     row = stat_row(path)

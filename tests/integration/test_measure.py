@@ -41,6 +41,6 @@ def test_every_figure_is_measured(command: list[str], measured: list[str]) -> No
     done = subprocess.run(call, capture_output=True, text=True, timeout=600, check=False)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["measurement"] for row in rows] == measured, done.stderr
-    # Others are differences, or count errors.
+    # A loss may be zero or less.
     assert all(row["value"] > 0 for row in rows if row["measurement"] != "quality")
     assert done.returncode == any(row["missed"] for row in rows)

@@ -118,7 +118,7 @@ def test_without_the_token_nothing_is_learned_of_limits_files_or_states(
 
 
 def test_cookie_goes_over_tls_alone_where_a_proxy_speaks_it(service: Service, page: Path) -> None:
-    for said, is_secure in (("https", True), ("http", False)):
+    for said, is_secure in (("https", True), ("http", False), ("HTTPS , http", True), ("http, https", False)):
         asked = {"params": {"token": TOKEN}, "headers": {"X-Forwarded-Proto": said}, "follow_redirects": False}
         answer = make_client(service, BEYOND, page=page).get("/", **asked)  # type: ignore[arg-type]
         assert ("; Secure" in answer.headers["set-cookie"]) is is_secure
